@@ -64,8 +64,8 @@ all >/data/after
 
 // TestBootPoweroff boots a machine with a volume in fstab and one as a service, and powers it off: the program that
 // uses them stops first, then both final backups run for 35 s although systemd's default is to wait for 5 s, then the
-// network stops. Both remotes have everything. So has that of a service whose mount went a moment before, without
-// anybody waiting for its backup.
+// resolver and the network stop. Both remotes have everything. So has that of a service whose mount went a moment
+// before, without anybody waiting for its backup.
 func TestBootPoweroff(t *testing.T) {
 	t.Parallel()
 	deadline(t, 3*time.Minute)
@@ -73,7 +73,8 @@ func TestBootPoweroff(t *testing.T) {
 	a, b := m.repo("a", 35), m.repo("b", 35)
 	check(t, testprog.Write(filepath.Join(m.dir, "srv/b.git/hooks/post-receive"),
 		"#!/bin/sh\n[ -e /data/slow ] && systemctl show -p StatusText --value emberfs@mnt-b >/data/status\n"))
-	m.write("/etc/fstab", a+" /mnt/a fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity 0 0\n"+
+	m.write("/etc/fstab", a+" /mnt/a fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity,"+
+		"x-systemd.after=nss-lookup.target 0 0\n"+
 		"/srv/none.git /mnt/none fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity 0 0\n")
 	m.write("/etc/emberfs/mnt-b.yaml", "source: "+b+"\n")
 	m.write("/etc/emberfs/mnt-c.yaml", "source: "+m.repo("c", 8)+"\n")
@@ -95,6 +96,16 @@ ExecStop=/bin/sh -c 'sleep 0.5; echo late | tee /mnt/a/late /mnt/b/late; mark ap
 WantedBy=multi-user.target
 `)
 	m.enable("app.service", "multi-user.target")
+	m.write("/etc/systemd/system/names.service", `[Unit]
+Wants=nss-lookup.target
+Before=nss-lookup.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=/usr/local/bin/mark names stopped
+`)
+	m.enable("names.service", "multi-user.target")
 	m.boot(`
 touch /data/slow
 [ "$(cat /mnt/a/early /mnt/b/early)" = "early
@@ -110,6 +121,8 @@ fusermount3 -u /mnt/c || fail "fusermount3"
 	}
 	m.order("network started", "app stopped", "a backed up", "network stopped")
 	m.order("network started", "app stopped", "b backed up", "network stopped")
+	m.order("a backed up", "names stopped")
+	m.order("b backed up", "names stopped")
 	equal(t, m.pushed("c", "f"), "unmounted\n", "the remote c holds")
 	m.order("c begun", "c backed up", "network stopped")
 	if got := m.data("status"); !strings.HasPrefix(got, "final backup: not safe yet: ") {
@@ -191,12 +204,14 @@ emberfs status
 }
 
 // TestBootUnits: the sample units as they are, an automount that ends when nobody uses it, a stop that systemd loses
-// patience with, a busy mount, umount(8) with what it can be given, and a removal that is refused.
+// patience with, a busy mount, umount(8) with what it can be given, a mountpoint with an odd name, and a removal that
+// is refused.
 func TestBootUnits(t *testing.T) {
 	t.Parallel()
 	deadline(t, 3*time.Minute)
 	m := newMachine(t, true)
 	m.repo("git/work", 0)
+	m.repo("odd", 0)
 	auto, slow := m.repo("auto", 0), m.repo("slow", 12)
 	for _, name := range []string{"mnt-work.mount", "mnt-work.automount"} {
 		m.copyUnit(name)
@@ -237,6 +252,11 @@ for how in -c -l -f -R; do
 done
 PREFIX=/usr /root/scripts/install --uninstall >/data/refused 2>&1 && fail "uninstalled under a mounted volume"
 grep -q '^/mnt/slow$' /data/refused || fail "the mounted volume is not named: $(cat /data/refused)"
+odd=$(systemd-escape -p '/mnt/my work-1')
+printf 'source: /srv/odd.git\n' >"/etc/emberfs/$odd.yaml"
+systemctl enable --now "emberfs@$odd.service" || fail "the service of an odd name does not start"
+echo odd >'/mnt/my work-1/f' && mounted '/mnt/my.040work-1' || fail "the volume of an odd name is not there"
+systemctl disable --now "emberfs@$odd.service" || fail "the service of an odd name does not stop"
 odd="$(systemd-analyze verify emberfs@mnt-x.service mnt-work.mount mnt-work.automount 2>&1 | grep -v "Command 'man")"
 [ -z "$odd" ] || fail "systemd-analyze: $odd"
 mount -o remount,ro /mnt/slow || fail "remount"
@@ -244,6 +264,7 @@ touch /mnt/slow/g && fail "it is not read-only"
 `)
 	equal(t, m.pushed("git/work", "f"), "work\n", "the remote holds")
 	equal(t, m.pushed("auto", "f"), "auto\n", "the remote holds")
+	equal(t, m.pushed("odd", "f"), "odd\n", "the remote holds")
 }
 
 // copyUnit installs one of the package's sample units.

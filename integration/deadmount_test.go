@@ -90,3 +90,32 @@ func TestMountOverOthers(t *testing.T) {
 	wantFile(t, v.at("f"), "x", "the volume itself has")
 	v.umount()
 }
+
+// TestMountOverDeadMountInUse: what is alive and mounted in a dead mount is not taken away with it, neither by a mount
+// nor by an unmount.
+func TestMountOverDeadMountInUse(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	installHelpers(t)
+	v := newVolume(t, "v").mount()
+	inner := v.at("inner")
+	check(t, os.Mkdir(inner, 0o755))
+	check(t, unix.Mount("tmpfs", inner, "tmpfs", 0, ""))
+	defer func() { _ = unix.Unmount(inner, unix.MNT_DETACH) }()
+	check(t, os.WriteFile(filepath.Join(inner, "alive"), []byte("x"), 0o644))
+	check(t, killProcess(v.daemon()))
+	for name, f := range map[string]func() result{
+		"mount":          func() result { return v.tryMount() },
+		"emberfs umount": func() result { return v.emberfs("umount", v.mnt) },
+		"umount(8)":      func() result { return mount8(t, "/bin/umount", v.mnt) },
+	} {
+		if r := f(); r.code == 0 || name == "mount" && (r.code != 32 || !strings.Contains(r.stderr, inner)) {
+			t.Errorf("%s of a dead mount with something in it: %v", name, r)
+		}
+		if mountAt(inner) == nil {
+			t.Fatalf("%s has taken away what is mounted in the dead mount", name)
+		}
+	}
+	check(t, unix.Unmount(inner, 0))
+	v.mount()
+	v.umount()
+}

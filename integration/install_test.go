@@ -60,6 +60,10 @@ func TestInstall(t *testing.T) {
 	}
 	check(t, os.Remove(filepath.Join(root, "sbin/mount.emberfs")))
 	check(t, os.Symlink("/opt/emberfs", filepath.Join(root, "sbin/mount.emberfs"))) // somebody else's by now
+	wants := filepath.Join(root, "etc/systemd/system/remote-fs.target.wants")       // what systemctl enable makes
+	check(t, os.MkdirAll(wants, 0o755))
+	check(t, os.Symlink("/usr/local/lib/systemd/system/emberfs@.service",
+		filepath.Join(wants, "emberfs@mnt-my\\x20work.service")))
 	install("--uninstall")
 	equal(t, must(t, root, "sh", "-c", `find . ! -type d -printf '%P\n' | LC_ALL=C sort`),
 		"etc/emberfs/mnt-work.yaml\nsbin/mount.emberfs\nusr/local/bin/other\nvar/lib/emberfs/work/lock\n", "what is left:")

@@ -116,8 +116,8 @@ func TestNoticeByFile(t *testing.T) {
 	if !waitFor(10*time.Second, func() bool { _, err := os.Stat(out); return err == nil }) {
 		t.Fatal("the hook did not run")
 	}
-	wantFile(t, out, fmt.Sprintf("EMBERFS_DEADLINE=%s\nEMBERFS_MOUNTPOINT=%s\nEMBERFS_NOTICE=file\n",
-		n.Until.UTC().Format(time.RFC3339), v.mnt), "the hook's variables")
+	wantFile(t, out, fmt.Sprintf("EMBERFS_MOUNTPOINT=%s\nEMBERFS_NOTICE_UNTIL=%s\nEMBERFS_NOTICE_WHAT=file\n",
+		v.mnt, n.Until.UTC().Format(time.RFC3339)), "the hook's variables")
 	if r := script(t, v.at(".emberfs"), `ls; stat -c %a:%F notice.json; ! { : > notice.json; } 2>/dev/null
 		! rm -f notice.json 2>/dev/null`); r.code != 0 ||
 		r.stdout != "notice.json\nstatus.json\n444:regular file\n" {
@@ -150,7 +150,7 @@ func TestNoticeByFile(t *testing.T) {
 	}
 }
 
-// TestNoticeBySignal: SIGUSR1 is a notice whatever else is watched, also before anybody could notice it.
+// TestNoticeBySignal: SIGUSR1 is a notice whatever else is watched.
 func TestNoticeBySignal(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
@@ -283,12 +283,14 @@ func TestNoticeUnreachable(t *testing.T) {
 	}
 }
 
-// TestExpiresIn: the last part of a machine's fixed life is as after a notice.
+// TestExpiresIn: the last part of a machine's fixed life is as after a notice, with rounds.
 func TestExpiresIn(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
 	began := time.Now()
-	v := newNoticed(t, "notice: none\nexpires_in: 20s\n")
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})))
+	v.config = "backup_interval: 1h\npush_min_interval: 1h\n"
+	v.mount("--notice=none", "--expires-in", "20s")
 	check(t, os.WriteFile(v.at("before"), []byte("before"), 0o644))
 	n := v.awaitNotice("expire", 30*time.Second)
 	if early := 10*time.Second - n.When.Sub(began); early > 0 || n.Until == nil ||
@@ -298,6 +300,7 @@ func TestExpiresIn(t *testing.T) {
 	if !v.reaches("before", 10*time.Second) {
 		t.Fatal("the end of its life brings no backup")
 	}
+	v.savedBy("after", 20*time.Second)
 	v.umount()
 }
 

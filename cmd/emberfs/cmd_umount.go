@@ -148,11 +148,7 @@ func umountBound(ctx context.Context, f found, e registration, lazy bool, target
 // umountDead unmounts a mount whose daemon is gone. What was not backed up stays in the state directory. Whoever still
 // has something open there can do nothing with it, so that does not count as use.
 func umountDead(f found, target string) error {
-	flags := 0
-	if isDead(f.path) {
-		flags = unix.MNT_DETACH
-	}
-	if err := unmountPath(f.path, flags); err != nil {
+	if err := unmountPath(f.path, detachFlags(f.path)); err != nil {
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "umount -l " +
 			shellQuote(target) + " takes it away in any case"}
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,7 +34,7 @@ type noticed struct {
 	log    logrus.FieldLogger
 	board  *notice.Board
 	ctx    context.Context // ends with the watching
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // hooks, backups after a warning, signals
 
 	mu struct {
@@ -46,7 +48,7 @@ type noticed struct {
 
 func newNoticed(c *config, vol volume, log logrus.FieldLogger) *noticed {
 	n := &noticed{config: c, vol: vol, log: log}
-	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.mu.known = map[string]bool{}
 	n.board = notice.NewBoard(n.changed)
 	return n
@@ -91,7 +93,7 @@ func expiry(c *config, mounted time.Time) (at time.Time, lead time.Duration) {
 // end ends the watching, the hook and a backup after a warning, and does not wait for long if they hang. The notice
 // that there is stays in status.
 func (n *noticed) end() {
-	n.cancel()
+	n.cancel(errors.New("the volume has been unmounted"))
 	n.mu.Lock()
 	w := n.mu.watcher
 	if n.mu.over != nil {
@@ -147,14 +149,15 @@ func (n *noticed) changed(now *notice.Notice) {
 	}
 }
 
-// overdue is called a while after the time of a notice.
+// overdue is called a while after the time of a notice. Another one may matter from then on.
 func (n *noticed) overdue(of *notice.Notice) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.mu.last == of && n.ctx.Err() == nil {
 		n.log.Warn("the time of the notice has passed and this machine is still here: backups are as before it")
 		n.vol.Expire(time.Time{})
 	}
+	n.mu.Unlock()
+	n.board.Look()
 }
 
 // backup takes one backup, after a warning.
@@ -171,15 +174,25 @@ func (n *noticed) backup() {
 	}
 }
 
-// hook runs the notice_command.
+// hook runs the notice_command, and logs the beginning of its output.
 func (n *noticed) hook(of *notice.Notice) {
-	_, err := notice.Shell(n.ctx, hookPatience, n.config.NoticeCommand, "EMBERFS_NOTICE="+of.What,
-		"EMBERFS_DEADLINE="+dateText(of.Until), "EMBERFS_MOUNTPOINT="+n.config.Mountpoint)
+	out, err := notice.Shell(n.ctx, hookPatience, n.config.NoticeCommand, hookEnvironment(of, n.config.Mountpoint)...)
+	log := n.log
+	if text := oneLine(strings.Join(strings.Fields(out), " ")); text != "" {
+		log = log.WithField("output", redact(text))
+	}
 	if err != nil {
-		n.log.WithError(err).Error("the notice_command failed")
+		log.WithError(err).Error("the notice_command failed")
 		return
 	}
-	n.log.Info("the notice_command is done")
+	log.Info("the notice_command is done")
+}
+
+// hookEnvironment returns the variables of the notice_command. None is named as that of a setting is: the command may
+// run emberfs or mount(8), which obey those.
+func hookEnvironment(of *notice.Notice, mountpoint string) []string {
+	return []string{"EMBERFS_NOTICE_WHAT=" + of.What, "EMBERFS_NOTICE_UNTIL=" + dateText(of.Until),
+		"EMBERFS_MOUNTPOINT=" + mountpoint}
 }
 
 // dateText returns a time in UTC as in RFC 3339, or "" for the zero value.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,7 +47,7 @@ func (v *fakeVolume) told() []time.Time {
 func TestNoticed(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
 	c := &config{Mountpoint: "/m n", Notice: "none",
-		NoticeCommand: `echo "$EMBERFS_NOTICE $EMBERFS_DEADLINE $EMBERFS_MOUNTPOINT" >> ` + out}
+		NoticeCommand: `echo "$EMBERFS_NOTICE_WHAT $EMBERFS_NOTICE_UNTIL $EMBERFS_MOUNTPOINT" >> ` + out}
 	vol := &fakeVolume{}
 	d := newDaemon(c, vol, newFakeMount(), nullLog())
 	report := &statusReport{config: c, vol: vol}
@@ -147,9 +148,28 @@ func TestNoticedEnds(t *testing.T) {
 	}
 	eventually(t, "log", func() bool {
 		return slices.ContainsFunc(hook.AllEntries(), func(e *logrus.Entry) bool {
-			return strings.Contains(e.Message, "notice_command failed")
+			return strings.Contains(e.Message, "notice_command failed") &&
+				fmt.Sprint(e.Data[logrus.ErrorKey]) == "killed: the volume has been unmounted"
 		})
 	})
+}
+
+// TestNoticeCommand: what the command says is logged, and it can run emberfs and mount(8), which take none of its
+// variables for settings.
+func TestNoticeCommand(t *testing.T) {
+	log, hook := logtest.NewNullLogger()
+	settings := &config{Notice: "none", Mountpoint: "/m", NoticeCommand: "echo drained; echo well"}
+	n := newNoticed(settings, &fakeVolume{}, log)
+	of := &notice.Notice{What: "stop", Source: "aws", Until: time.Now().Add(time.Hour)}
+	n.hook(of)
+	n.end()
+	if last := hook.LastEntry(); last == nil || last.Data["output"] != "drained well" {
+		t.Errorf("it logs %+v", last)
+	}
+	c, err := resolve("mount", nil, nil, hookEnvironment(of, "/m"))
+	if err != nil || len(c.Warnings) > 0 {
+		t.Errorf("the variables of the command are settings: %v, %q", err, c.Warnings)
+	}
 }
 
 func TestExpiry(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,21 +42,38 @@ func isDead(path string) bool {
 	}
 }
 
+// liveBelow returns where something that is alive is mounted below the dead mount at a path, such as a tmpfs: whoever
+// detaches the dead mount takes it away too.
+func liveBelow(path string, table []fs.MountEntry) []string {
+	var out []string
+	above := false
+	for _, m := range table { // in the order of mounting: what comes before is hidden by the dead mount
+		switch {
+		case m.Path == path:
+			above, out = true, nil
+		case above && below(path, m.Path) && !(m.Ours() && isDead(m.Path)):
+			out = append(out, m.Path)
+		}
+	}
+	return out
+}
+
+// detachFlags are those of umount2(2) for a mount that has no daemon. If that has died, nobody can use what has been
+// opened there any more, which therefore does not count as use.
+func detachFlags(path string) int {
+	table, err := fs.Mounts()
+	if err == nil && isDead(path) && len(liveBelow(path, table)) == 0 {
+		return unix.MNT_DETACH
+	}
+	return 0
+}
+
 // takeDeadAway detaches the dead mount at c.Mountpoint, also where programs still hold on to it, and others under it,
 // and says so. The lock of c.State is held: the daemon that died is that of this volume, or of another one, whose mount
-// stays.
-func takeDeadAway(c *config, dead fs.MountEntry, out io.Writer) error {
-	if err := ofThisVolume(c, dead); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "emberfs: warning: %s: its daemon had died: the dead mount is taken away, and this mount goes on "+
-		"with everything that was acknowledged\n", c.Mountpoint)
+// stays. So does what is alive, whether it came since the caller looked or is mounted in the dead mount.
+func takeDeadAway(c *config, out io.Writer) error {
 	const most = 16 // mounts upon mounts
-	for range most {
-		if err := unmountPath(c.Mountpoint, unix.MNT_DETACH); err != nil && !isGone(err) {
-			return mountError(c.Mountpoint, fmt.Errorf("take the dead mount away: %w", err), "umount -l "+
-				shellQuote(c.Mountpoint))
-		}
+	for n := range most {
 		table, err := fs.Mounts()
 		if err != nil {
 			return mountError(c.Mountpoint, err, "is /proc mounted?")
@@ -64,8 +82,24 @@ func takeDeadAway(c *config, dead fs.MountEntry, out io.Writer) error {
 		if err == nil {
 			return checkPlace(c, auto)
 		}
-		if _, m := deadMount(c.Mountpoint, table); m == nil {
+		_, dead := deadMount(c.Mountpoint, table)
+		if dead == nil {
 			return err
+		}
+		if err := ofThisVolume(c, *dead); err != nil {
+			return err
+		}
+		if live := liveBelow(c.Mountpoint, table); len(live) > 0 {
+			return mountError(c.Mountpoint, fmt.Errorf("its daemon had died, and something is mounted in it: %s",
+				strings.Join(live, ", ")), "umount "+shellQuote(live[len(live)-1])+", and mount again")
+		}
+		if n == 0 {
+			fmt.Fprintf(out, "emberfs: warning: %s: its daemon had died: the dead mount is taken away, and this mount "+
+				"goes on with everything that was acknowledged\n", c.Mountpoint)
+		}
+		if err := unmountPath(c.Mountpoint, unix.MNT_DETACH); err != nil && !isGone(err) {
+			return mountError(c.Mountpoint, fmt.Errorf("take the dead mount away: %w", err), "umount -l "+
+				shellQuote(c.Mountpoint))
 		}
 	}
 	return mountError(c.Mountpoint, errors.New("there are too many dead mounts"), "umount -l takes them away")

@@ -67,7 +67,7 @@ func umountHelper(h helperArgs, w world) error {
 	}
 	start := time.Now()
 	if f.mount != nil {
-		if len(daemons) == 0 && isDead(f.path) {
+		if len(daemons) == 0 && detachFlags(f.path) != 0 {
 			h.lazy = true // nobody can use it any more
 		}
 		err := detachMount(ctx, h, f)

@@ -49,8 +49,8 @@ func mountNow(r mountRequest, w world) error {
 	if err != nil {
 		return err
 	}
-	if dead != nil {
-		if err := takeDeadAway(c, *dead, w.err); err != nil {
+	if dead {
+		if err := takeDeadAway(c, w.err); err != nil {
 			return errors.Join(err, s.discard())
 		}
 	}
@@ -81,46 +81,47 @@ func printTold(out io.Writer, told []string) {
 	}
 }
 
-// prepare refuses what can be refused before anything is made, and completes the config. It returns the dead mount that
-// has to be taken away first, if there is one; the place is looked at then.
-func prepare(c *config, target string) (dead *fs.MountEntry, err error) {
+// prepare refuses what can be refused before anything is made, and completes the config. It says whether a dead mount has
+// to be taken away first; the place is looked at then.
+func prepare(c *config, target string) (dead bool, err error) {
 	table, err := fs.Mounts()
 	if err != nil {
-		return nil, mountError(target, err, "is /proc mounted?")
+		return false, mountError(target, err, "is /proc mounted?")
 	}
 	root := os.Geteuid() == 0
 	var auto bool
-	if c.Mountpoint, dead = deadMount(target, table); dead == nil {
+	path, m := deadMount(target, table)
+	if c.Mountpoint, dead = path, m != nil; !dead {
 		if c.Mountpoint, auto, err = checkMountpoint(target, table); err != nil {
-			return nil, err
+			return false, err
 		}
 	}
 	if err := checkFUSE(c.Mountpoint, root); err != nil {
-		return nil, err
+		return false, err
 	}
 	if c.State == "" {
 		if c.State, err = defaultState(c, root, os.Getenv); err != nil {
-			return nil, mountError(c.Mountpoint, err, "choose a state directory by --state")
+			return false, mountError(c.Mountpoint, err, "choose a state directory by --state")
 		}
 	}
 	state, err := resolveExisting(c.State)
 	if err != nil {
-		return nil, mountError("state directory "+c.State, plainError(err), "choose another by --state")
+		return false, mountError("state directory "+c.State, plainError(err), "choose another by --state")
 	}
 	c.State = state
 	if c.LogFile == "" && !c.Foreground && !isJournal(os.Stderr, os.Getenv) {
 		c.LogFile = filepath.Join(c.State, logName)
 	}
 	if err := checkSource(c.Source, slices.Contains(c.Flags, "ro")); err != nil && !mayWait(c) && !c.beginsSource() {
-		return nil, err
+		return false, err
 	}
 	if err := checkState(c.State); err != nil {
-		return nil, err
+		return false, err
 	}
-	if dead != nil {
-		return dead, nil
+	if dead {
+		return true, nil
 	}
-	return nil, checkPlace(c, auto)
+	return false, checkPlace(c, auto)
 }
 
 // checkPlace refuses a mountpoint that does not go with the volume's other paths, or would hide something. auto says

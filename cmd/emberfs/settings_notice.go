@@ -20,18 +20,20 @@ func noticeSettings() []setting {
 				and none when it exits 1. The first line of the file, or of what the command prints, may say when the
 				machine goes away: as a date, such as 2026-11-30T18:00:00Z, or as a time from then, such as 90s. A
 				notice that does not say counts as one of 30 seconds. The signal SIGUSR1 is a notice whatever this
-				setting is.
+				setting is. A service is sent it by systemctl kill --kill-whom=main --signal=SIGUSR1; without the former
+				git and ssh get it too, and end.
 
 				After a notice everything is backed up at once, and then in short rounds until the machine goes away. A
 				recommendation to rebalance leads to one backup. emberfs status shows the notice, and
 				.emberfs/notice.json in the mount has it for programs. If the machine is still there a minute after its
 				time, backups are as before.`},
 		{name: "notice_command", kind: kindString, help: "shell command to run when there is a notice",
-			manual: `This shell command is run for each notice. EMBERFS_NOTICE has what happens, in one word
+			manual: `This shell command is run for each notice. EMBERFS_NOTICE_WHAT has what happens, in one word
 				(terminate, stop, hibernate, rebalance, preempt, maintenance, reboot, redeploy, file, command, signal or
-				expire), EMBERFS_DEADLINE when, as a date in UTC or empty if the machine may stay, and
-				EMBERFS_MOUNTPOINT where the volume is mounted. It may take 60 seconds; then it is killed. The backup
-				does not wait for it. Its failure is logged.`},
+				expire), EMBERFS_NOTICE_UNTIL when, as a date in UTC or empty if the machine may stay, and
+				EMBERFS_MOUNTPOINT where the volume is mounted. It may take 60 seconds; then it is killed, and so it is
+				as soon as the volume is unmounted, by itself too. The backup does not wait for it. The beginning of its
+				output is logged, and its failure.`},
 		{name: "expires_in", kind: kindDuration, min: int64(time.Second),
 			help: "how long after the mount this machine goes away, where that is known",
 			manual: `On a platform that ends its machines after a fixed time, this is how long after the mount the

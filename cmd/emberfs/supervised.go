@@ -11,9 +11,12 @@ import (
 
 const (
 	// extendEvery is how often the service manager is asked for more time while the daemon starts or ends, and
-	// extension how much it is asked for, from then on.
+	// extension how much it is asked for, from then on: as long as a disk may be stuck without an end of the backup.
 	extendEvery = time.Second
-	extension   = 10 * time.Second
+	extension   = time.Minute
+	// signsOfLife is how many are given within the time in which the service manager wants one. The last of them is
+	// when the volume last answered, so that the more there are the closer a volume that is only slow may come to it.
+	signsOfLife = 6
 	// statusEvery is how often the service manager is told what a mounted daemon does, if it wants no sign of life.
 	statusEvery = 15 * time.Second
 	// aliveBound is how long the volume may take to answer, while the daemon ends, before no more time is asked for.
@@ -136,27 +139,27 @@ func (p *pulse) end(patience time.Duration) {
 	}
 }
 
-// watch gives the service manager a sign of life twice within the time in which it wants one, as long as the volume
-// answers, and tells it what the daemon does. It returns when the daemon begins to end: then extendTimeout goes on.
+// watch gives the service manager a sign of life some times within the time in which it wants one, as long as the
+// volume answers, and tells it what the daemon does. It returns when the daemon begins to end: then extendTimeout goes
+// on.
 func (d *daemon) watch() {
-	every := statusEvery
+	every, late := statusEvery, statusEvery
 	if d.supervisor.watchdog > 0 {
-		every = d.supervisor.watchdog / 2
+		every, late = d.supervisor.watchdog/signsOfLife, d.supervisor.watchdog/2
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for hung := false; ; {
-		// A check that takes longer than until the next one is due is too late in any case.
-		switch alive := d.pulse.alive(every); {
+	for answered, hung := time.Now(), false; ; {
+		switch alive := d.pulse.alive(every); { // a check that takes longer is waited for in the next round
 		case alive && d.supervisor.watchdog > 0:
 			d.supervisor.notify("WATCHDOG=1")
 			fallthrough
 		case alive:
 			d.supervisor.status(d.doing())
-			hung = false
-		case !hung:
+			answered, hung = time.Now(), false
+		case !hung && time.Since(answered) >= late:
 			d.log.Errorf("the volume has not answered for %v: if it stays so, the service manager ends this daemon",
-				every)
+				time.Since(answered).Round(time.Millisecond))
 			hung = true
 		}
 		select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,6 +62,29 @@ func TestWatchdog(t *testing.T) {
 	x.final(t)
 }
 
+// TestWatchdogSlow: a volume that answers within two thirds of the time in which a sign of life is wanted is not
+// taken for one that hangs, whenever it becomes slow.
+func TestWatchdogSlow(t *testing.T) {
+	const wanted = 2 * time.Second
+	var slow atomic.Bool
+	x := serveFake(t, &config{}, func(x *daemonTest) {
+		x.supervisor.there, x.supervisor.watchdog = true, wanted
+		x.vol.alive = func() {
+			if slow.CompareAndSwap(true, false) {
+				time.Sleep(wanted * 2 / 3)
+			}
+		}
+	})
+	x.await(t, "WATCHDOG=1")
+	slow.Store(true)
+	began := time.Now()
+	if x.await(t, "WATCHDOG=1"); time.Since(began) > wanted {
+		t.Errorf("there was no sign of life for %v, and one is wanted every %v", time.Since(began), wanted)
+	}
+	x.mount.leave()
+	x.final(t)
+}
+
 // TestSupervisedEnd: a service manager is asked for more time, and told what is done, until the backup has ended; there
 // is no deadline of ours then, and no more time is asked for where the volume hangs.
 func TestSupervisedEnd(t *testing.T) {
@@ -78,12 +102,12 @@ func TestSupervisedEnd(t *testing.T) {
 	})
 	x.signals <- unix.SIGTERM
 	x.await(t, "STOPPING=1")
-	x.await(t, "EXTEND_TIMEOUT_USEC=10000000")
+	x.await(t, "EXTEND_TIMEOUT_USEC=60000000")
 	const want = "STATUS=final backup: 312 of 1,024 files, "
 	if got := x.await(t, "STATUS=final backup: "); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, " s left") {
 		t.Errorf("%q", got)
 	}
-	x.await(t, "EXTEND_TIMEOUT_USEC=10000000")
+	x.await(t, "EXTEND_TIMEOUT_USEC=60000000")
 	close(release)
 	if r := x.final(t); !r.Complete {
 		t.Errorf("%+v", r)

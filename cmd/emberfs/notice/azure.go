@@ -44,12 +44,14 @@ func watchAzure(ctx context.Context, t teller) {
 		}
 		if err == nil {
 			if patience = t.rhythm.azurePatience; name == "" && len(events.Events) > 0 {
-				var own []byte
-				if own, err = ask(azureName, t.rhythm.azurePatience); err == nil {
+				own, none := ask(azureName, patience)
+				if none == nil {
 					name = strings.TrimSpace(string(own))
 				} else {
-					t.log.WithError(err).Warn("the name of this machine is not known: all events count as its own")
-					err = nil
+					none = fmt.Errorf("all events count as this machine's own: %w", none)
+				}
+				if ctx.Err() == nil {
+					t.asked("compute/name", none)
 				}
 			}
 		}

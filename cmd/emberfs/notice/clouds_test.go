@@ -259,7 +259,7 @@ func TestAzure(t *testing.T) {
 			t.Errorf("%+v", n)
 		}
 		s.Set(metaserver.AzureEvents, metaserver.AzureEvent(kind, "vm-1", "")) // it begins
-		w.until("begun", func(n *Notice) bool { return n != nil && n.Guessed && n.Until.Sub(n.When) == Usual })
+		w.until("begun", func(n *Notice) bool { return n != nil && n.Guessed && time.Until(n.Until) <= Usual })
 		s.Set(metaserver.AzureEvents, `{"DocumentIncarnation":3,"Events":[]}`)
 		w.ends()
 	}
@@ -275,6 +275,30 @@ func TestAzure(t *testing.T) {
 	if names != 1 {
 		t.Errorf("the name was asked for %d times", names)
 	}
+}
+
+// TestAzureNameless: where the server does not tell the machine's name all events count as its own, and one line says
+// so.
+func TestAzureNameless(t *testing.T) {
+	s := serveAzure(t)
+	s.Unset(metaserver.AzureName)
+	s.Set(metaserver.AzureEvents, metaserver.AzureEvent("Preempt", "vm-2", "Mon, 19 Sep 2033 18:29:47 GMT"))
+	w := observe(t, "azure", quick())
+	w.becomes("preempt")
+	asks(t, s, 8)
+	w.problem("azure compute/name")
+	warned := 0
+	for _, e := range w.logs.AllEntries() {
+		if e.Level == logrus.WarnLevel {
+			warned++
+		}
+	}
+	if warned != 1 {
+		t.Errorf("there are %d warnings in the log", warned)
+	}
+	s.Set(metaserver.AzureName, "vm-1")
+	w.ends()
+	w.problem("")
 }
 
 func TestAzureTrouble(t *testing.T) {

@@ -122,8 +122,10 @@ func Shell(ctx context.Context, patience time.Duration, command string, more ...
 	var out, errs beginning
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
-	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("killed, as it may take %v at most: %w", patience, context.Cause(ctx))
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, context.DeadlineExceeded) {
+		err = fmt.Errorf("killed, as it may take %v at most: %w", patience, cause)
+	} else if err != nil && cause != nil {
+		err = fmt.Errorf("killed: %w", cause)
 	} else if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil // it has ended well, and left something in the background that has our pipes
 	}
@@ -149,10 +151,10 @@ func (b *Board) Signal(name string) {
 	b.Put(slot, &Notice{What: "signal", Source: "signal", When: now, Guessed: true, Detail: "the daemon got " + name})
 	time.AfterFunc(Usual+Overdue, func() {
 		b.mu.Lock()
-		mine := b.slots[slot].When.Equal(now)
-		b.mu.Unlock()
-		if mine {
-			b.Put(slot, nil)
+		defer b.mu.Unlock()
+		if b.slots[slot].When.Equal(now) {
+			delete(b.slots, slot)
+			b.tell()
 		}
 	})
 }

@@ -170,6 +170,45 @@ func TestBoard(t *testing.T) {
 	}
 }
 
+// TestBoardOverdue: a notice whose time has passed hides no other one, neither one that comes later nor one that was
+// there all the time.
+func TestBoardOverdue(t *testing.T) {
+	var told []string
+	b := NewBoard(func(n *Notice) { told = append(told, n.What) })
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	b.now = func() time.Time { return now }
+	b.Put("clock", &Notice{What: "expire", Until: now.Add(time.Minute)})
+	b.Put("aws", &Notice{What: "stop", Until: now.Add(time.Hour)})
+	now = now.Add(time.Minute + Overdue)
+	b.Look()
+	b.Put("file", &Notice{What: "file", Guessed: true})
+	b.Put("aws", nil)
+	now = now.Add(Usual + Overdue)
+	b.Put("aws", &Notice{What: "rebalance"})
+	if want := []string{"expire", "stop", "file", "rebalance"}; !slices.Equal(told, want) {
+		t.Errorf("told of %q, want %q", told, want)
+	}
+}
+
+// TestBoardBegun: where a source gives no time any more, as Azure does once an event has begun, the machine goes away
+// from that moment on, and not from when it was announced.
+func TestBoardBegun(t *testing.T) {
+	b := NewBoard(func(*Notice) {})
+	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	now := began
+	b.now = func() time.Time { return now }
+	b.Put("azure", &Notice{What: "reboot", Until: began.Add(15 * time.Minute)})
+	now = began.Add(15 * time.Minute)
+	for range 3 { // a guess does not move
+		b.Put("azure", &Notice{What: "reboot", Guessed: true})
+		want := began.Add(15*time.Minute + Usual)
+		if n := b.Current(); !n.Until.Equal(want) || !n.When.Equal(began) || !n.Guessed {
+			t.Errorf("%+v, want until %v", n, want)
+		}
+		now = now.Add(time.Second)
+	}
+}
+
 func TestSignal(t *testing.T) {
 	var told []*Notice
 	b := NewBoard(func(n *Notice) { told = append(told, n) })

@@ -32,7 +32,7 @@ type Notice struct {
 	// recommendation.
 	Until  time.Time
 	Detail string // what the source said, for people; one line
-	// Guessed says that the source gave no time, and Until is Usual after When.
+	// Guessed says that the source gave no time, and Until is Usual after When, or after it gave none any more.
 	Guessed bool
 }
 
@@ -87,12 +87,19 @@ func (n *Notice) same(before *Notice) bool {
 		n.Until.Sub(before.Until).Abs() < time.Second
 }
 
-// before reports whether n matters more than o: that the machine goes away matters more than that it may, and the
-// earlier time more than the later.
-func (n *Notice) before(o *Notice) bool {
+// overdue reports whether the time of n has passed so long ago that the machine is taken for one that stays.
+func (n *Notice) overdue(now time.Time) bool { return n.Final() && !now.Before(n.Until.Add(Overdue)) }
+
+// before reports whether n matters more than o: that the machine goes away matters more than that it may, the earlier
+// time more than the later, and what is overdue least of all.
+func (n *Notice) before(o *Notice, now time.Time) bool {
 	switch {
-	case o == nil || n.Final() != o.Final():
-		return o == nil || n.Final()
+	case o == nil:
+		return true
+	case n.overdue(now) != o.overdue(now):
+		return o.overdue(now)
+	case n.Final() != o.Final():
+		return n.Final()
 	case !n.Until.Equal(o.Until):
 		return n.Until.Before(o.Until)
 	}
@@ -119,7 +126,7 @@ func NewBoard(changed func(*Notice)) *Board {
 
 // Put says what a source has to say now, in a slot of its own; nil: nothing. When, where it is not set, is the time of
 // the first notice of this kind in the slot. Where the source gave no time Guessed is set, and Until is Usual after
-// that.
+// that, or after the moment from which the source gives none any more.
 func (b *Board) Put(slot string, n *Notice) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -136,13 +143,32 @@ func (b *Board) Put(slot string, n *Notice) {
 		}
 		if x.Guessed {
 			x.Until = x.When.Add(Usual)
+			switch {
+			case known && !old.Guessed && old.Final(): // it has begun: Azure gives no time then
+				x.Until = b.now().Add(Usual)
+			case known && old.When.Equal(x.When):
+				x.Until = old.Until
+			}
 		}
 		x.Detail = fmt.Sprintf("%.200s", strings.Join(strings.Fields(x.Detail), " "))
 		b.slots[slot] = x
 	}
+	b.tell()
+}
+
+// Look finds out again which notice matters most: when one has become overdue another may.
+func (b *Board) Look() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tell()
+}
+
+// tell tells of the notice that matters most, if that is news. b.mu is held.
+func (b *Board) tell() {
 	var best *Notice
+	now := b.now()
 	for _, name := range slices.Sorted(maps.Keys(b.slots)) {
-		if x := b.slots[name]; x.before(best) {
+		if x := b.slots[name]; x.before(best, now) {
 			best = &x
 		}
 	}
