@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/integration/effort"
 	"emberfs/integration/gitserver"
 	"emberfs/integration/testprog"
 )
@@ -28,8 +29,8 @@ type written struct {
 }
 
 // budgetWriter writes files of 256 KiB, as fast as they are taken, until stop is called, which returns all that were
-// acknowledged.
-func budgetWriter(t *testing.T, v *volume) (acknowledged func() []written, stop func() []written) {
+// acknowledged. Their names begin with prefix.
+func budgetWriter(t *testing.T, v *volume, prefix string) (acknowledged func() []written, stop func() []written) {
 	var mu sync.Mutex
 	var list []written
 	end, ended := make(chan struct{}), make(chan struct{})
@@ -41,7 +42,7 @@ func budgetWriter(t *testing.T, v *volume) (acknowledged func() []written, stop 
 				return
 			default:
 			}
-			w := written{fmt.Sprintf("f%06d", i), 256 << 10, time.Now()}
+			w := written{fmt.Sprintf("%s%06d", prefix, i), 256 << 10, time.Now()}
 			if os.WriteFile(v.at(w.name), noise(int(w.size), w.name), 0o644) != nil {
 				return // the daemon was killed
 			}
@@ -95,7 +96,7 @@ func TestBudgetUnderFastWriter(t *testing.T) {
 	v := newVolume(t, "v", withSource(repo), withOpts("max_at_risk=5s+10MB", "kernel_cache=off")).mount()
 	check(t, os.WriteFile(v.at("read"), []byte("read me"), 0o644))
 	v.sync()
-	acknowledged, stop := budgetWriter(t, v)
+	acknowledged, stop := budgetWriter(t, v, "f")
 	defer stop()
 	var slowest atomic.Int64
 	readers := make(chan struct{})
@@ -168,18 +169,24 @@ func (v *volume) lacks(list []written, killed time.Time, bytes int64, age time.D
 // TestBudgetKilledAtRandom kills daemons of one volume at random moments under a fast writer, and loses the machine
 // each time: the next one lacks no more than max_at_risk allows.
 func TestBudgetKilledAtRandom(t *testing.T) {
-	deadline(t, 4*time.Minute)
+	rounds := effort.Count(t, 6, 100)
+	deadline(t, time.Duration(rounds)*40*time.Second)
 	repo := newBareRepo(t, "remote.git", user{})
 	hook := filepath.Join(repo, "hooks/pre-receive")
 	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
 	check(t, testprog.Write(hook, "#!/bin/sh\nsleep 0.3\n"))
-	random := rand.New(rand.NewPCG(15, uint64(time.Now().UnixNano())))
+	random := rand.New(rand.NewPCG(15, uint64(effort.Seed(t))))
 	var list []written
 	var killed time.Time
-	for i := range 6 {
+	for i := range rounds {
 		v := newVolume(t, fmt.Sprintf("v%d", i), withSource(repo), withOpts("max_at_risk=3s+8MB")).mount()
 		v.lacks(list, killed, 10_000_000, 5500*time.Millisecond)
-		_, stop := budgetWriter(t, v)
+		for _, w := range list {
+			if err := os.Remove(v.at(w.name)); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+		}
+		_, stop := budgetWriter(t, v, fmt.Sprintf("f%d-", i))
 		time.Sleep(time.Second + time.Duration(random.Int64N(int64(6*time.Second))))
 		killed = time.Now()
 		v.kill(func() { stop() })

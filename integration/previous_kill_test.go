@@ -20,7 +20,7 @@ import (
 // are killed at a random moment under a writer. The next one says INCOMPLETE exactly when a killed machine had left a
 // sign on the remote that it had changed something, and COMPLETE exactly when the last one to leave a sign ended
 // cleanly; what it shows is a moment of the writer, not before the last one that was acknowledged as pushed, and all of
-// it after a clean end.
+// it after a clean end. What a killed machine had acknowledged longer ago than max_at_risk is there in any case.
 func TestMachinesKilled(t *testing.T) {
 	t.Parallel()
 	deadline(t, 60*time.Minute)
@@ -51,7 +51,14 @@ type killChain struct {
 	begun int    // the number of the writer's last operation that it began
 	acked int    // and that was acknowledged
 	safe  int    // and that the remote was said to have
+
+	killed time.Time   // when the last machine was killed; zero: it was not
+	acks   []time.Time // when its operations were acknowledged, one after the other
+	first  int         // the number of the first of them
 }
+
+// chainBudget is the max_at_risk of these machines, and chainSlack what two cores that others use too may add.
+const chainBudget, chainSlack = time.Second, 2500 * time.Millisecond
 
 // chainFiles are what the writer replaces, in this order, by the number of its turn.
 func chainFiles() []string { return []string{"a", "d/b", "c"} }
@@ -60,7 +67,7 @@ func chainFiles() []string { return []string{"a", "d/b", "c"} }
 func (c *killChain) machine() {
 	t := c.t
 	v := newVolume(t, fmt.Sprint("machine", c.round), withSource(c.repo),
-		withOpts("announce_delay=100ms", "backup_interval=1s"))
+		withOpts("announce_delay=100ms", "max_at_risk="+chainBudget.String()))
 	defer func() { check(t, os.RemoveAll(v.dir)) }()
 	c.mount(v)
 	at := references(t, c.repo)
@@ -77,7 +84,11 @@ func (c *killChain) machine() {
 		c.safe = acked
 		stop = c.write(v)
 	}
-	time.Sleep(time.Duration(c.rnd.Int63n(int64(500 * time.Millisecond)))) // any moment will do
+	life := 500 * time.Millisecond
+	if c.round%8 == 0 {
+		life = 6 * chainBudget // so that backups come because of max_at_risk
+	}
+	time.Sleep(time.Duration(c.rnd.Int63n(int64(life)))) // any moment will do
 	switch {
 	case end >= 7:
 		c.count("unmounted")
@@ -104,6 +115,7 @@ func (c *killChain) machine() {
 	default:
 		c.count("killed after its sign")
 	}
+	c.killed = time.Now()
 	v.kill(func() { c.written(stop) })
 	c.quiet()
 	if references(t, c.repo) != at {
@@ -139,7 +151,15 @@ func (c *killChain) mount(v *volume) {
 	if n < c.safe || n > c.begun || c.want == "complete" && n != c.safe {
 		t.Fatalf("round %d: the machine has %d; the remote had %d, begun was %d", c.round, n, c.safe, c.begun)
 	}
+	for lost := n + 1; !c.killed.IsZero() && lost <= c.acked; lost++ {
+		if age := c.killed.Sub(c.acks[lost-c.first]); age > chainBudget+chainSlack {
+			t.Errorf("round %d: operation %d of %d was acknowledged %v before the kill and is lost", c.round, lost,
+				c.acked, age)
+			break // it is the oldest one
+		}
+	}
 	c.begun, c.acked, c.safe = n, n, n
+	c.killed, c.acks, c.first = time.Time{}, nil, n+1
 	mkdirAll(t, v.at("d"))
 }
 
@@ -196,7 +216,7 @@ func (c *killChain) write(v *volume) (stop chan struct{}) {
 					return // the daemon is gone
 				}
 			}
-			c.acked = c.begun
+			c.acked, c.acks = c.begun, append(c.acks, time.Now())
 			select {
 			case stop <- struct{}{}:
 				return

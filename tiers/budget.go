@@ -16,6 +16,7 @@ type budget struct {
 	push    speed
 	expires time.Time   // when the machine goes away; zero: nobody knows
 	finals  []time.Time // when the final backups that are asked for must be over
+	quiet   time.Time   // no round begins before this: an unmount is under way, and a backup follows it
 	over    [2]bool     // max_at_risk and risk_warn are exceeded, which was logged
 
 	wake    chan struct{}         // capacity 1: look at the plan

@@ -45,6 +45,31 @@ func (b *budget) ends(now time.Time) (expires, deadline time.Time) {
 	return b.expires, deadline
 }
 
+// leavePause is for how long no round begins after the backup before an unmount: the one after the unmount would have to
+// wait for it. An unmount that fails because the mount is in use does so at once.
+const leavePause = 3 * time.Second
+
+// leaves notes that an unmount follows now.
+func (b *budget) leaves() {
+	b.mu.Lock()
+	b.quiet = time.Now().Add(leavePause)
+	b.mu.Unlock()
+}
+
+// quietFor is how long no round begins because of leaves; 0 or less: one may.
+func (b *budget) quietFor(now time.Time) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.quiet.Sub(now)
+}
+
+// crowded says whether more than one final backup is under way or waits for another.
+func (b *budget) crowded() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.finals) > 1
+}
+
 // finalBy notes by when a final backup that begins must be over, so that writers are slowed; over says that it is over.
 // One may begin while another is under way.
 func (b *budget) finalBy(at time.Time) (over func()) {

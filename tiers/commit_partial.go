@@ -59,6 +59,38 @@ func (p *part) within(ctx context.Context, v *Volume, n *Inode) (context.Context
 	return context.WithDeadlineCause(ctx, p.until, errNoTime)
 }
 
+// syncLast is Sync for a backup that may be the last one. It is planned to be over by ctx's deadline or, if that is
+// earlier, when the machine goes away. If the machine is still there by then, the rest of the time is for the rest.
+func (v *Volume) syncLast(ctx context.Context, rc *Receipt) error {
+	end, limited := ctx.Deadline()
+	if gone, _ := v.budget.ends(time.Now()); time.Until(gone) > 0 && (!limited || gone.Before(end)) {
+		err := v.syncUntil(ctx, rc, gone)
+		if err == nil && rc.Complete || ctx.Err() != nil {
+			return err
+		}
+		v.log.WithField("missing", rc.Missing).Warn(
+			"this machine was to go away by now and is still there: the backup goes on")
+		rest := &Receipt{Reason: rc.Reason, Started: time.Now()}
+		defer rc.join(rest)
+		rc = rest
+	}
+	if limited {
+		return v.syncFinal(ctx, rc, end)
+	}
+	if due, _ := v.critical.next(); !due.IsZero() {
+		_, _ = v.syncCritical(ctx) // first, as a deadline may come; if it fails the commit below has it too
+	}
+	return v.syncBy(ctx, rc, true, v.commit)
+}
+
+// syncUntil is syncFinal for a machine that goes away at gone. What it waits for then is cut, so that the time of a
+// machine that is still there goes to what is most urgent.
+func (v *Volume) syncUntil(ctx context.Context, rc *Receipt, gone time.Time) error {
+	ctx, cancel := context.WithDeadlineCause(ctx, gone, errExpired)
+	defer cancel()
+	return v.syncFinal(ctx, rc, gone)
+}
+
 // syncFinal is Sync for a backup that must be over at end.
 func (v *Volume) syncFinal(ctx context.Context, rc *Receipt, end time.Time) error {
 	defer v.budget.finalBy(end)()
@@ -92,7 +124,8 @@ func (v *Volume) syncFinal(ctx context.Context, rc *Receipt, end time.Time) erro
 			rc.Missing = append(rc.Missing, v.risk.lateLines(mostLate)...) // of the rounds before, whose commits stand
 			return err
 		}
-		last = last || ctx.Err() != nil || r.Remote != "" && !r.Pushed || !r.New
+		last = last || ctx.Err() != nil || r.Remote != "" && !r.Pushed || !r.New ||
+			rc.Reason == "notice" && v.budget.crowded() // one that ends the mount waits
 	}
 	if c := v.risk.late(); c.files > 0 {
 		line := fmt.Sprintf("not saved before the deadline: %d files, %d bytes", c.files, c.bytes)

@@ -32,16 +32,12 @@ var final = []string{"unmount", "terminate", "notice", ReasonLeaving}
 func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	rc := &Receipt{Reason: reason, Started: time.Now()}
 	var err error
-	end, limited := ctx.Deadline()
-	switch {
-	case limited && slices.Contains(final, reason):
-		err = v.syncFinal(ctx, rc, end)
-	case slices.Contains(final, reason):
-		if due, _ := v.critical.next(); !due.IsZero() {
-			_, _ = v.syncCritical(ctx) // first, as a deadline may come; if it fails the commit below has it too
+	if slices.Contains(final, reason) {
+		err = v.syncLast(ctx, rc)
+		if reason == ReasonLeaving {
+			v.budget.leaves()
 		}
-		fallthrough
-	default:
+	} else {
 		err = v.syncBy(ctx, rc, !slices.Contains(unattended, reason), v.commit)
 	}
 	// Somebody reads the receipt.

@@ -42,7 +42,7 @@ func (v *Volume) budgetLoop(ctx context.Context) {
 		b.setBrake(p, &o, alone)
 		due := noBackup
 		if p.due != noBackup && deadline.IsZero() {
-			due = max(p.due, rest.Sub(o.now))
+			due = max(p.due, rest.Sub(o.now), b.quietFor(o.now))
 		}
 		if round == nil && due <= 0 {
 			round = v.beginRound(ctx, expires, alone)

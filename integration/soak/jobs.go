@@ -55,6 +55,7 @@ func testJobs() []job {
 			limit: 30 * time.Minute},
 		{name: "kill/critical", pkg: pkg, tests: "^TestCriticalKilled$", limit: 30 * time.Minute},
 		{name: "kill/machines", pkg: pkg, tests: "^TestMachinesKilled$", limit: 60 * time.Minute},
+		{name: "kill/budget", pkg: pkg, tests: "^TestBudgetKilledAtRandom$", limit: 70 * time.Minute},
 		{name: "kill/rules", pkg: pkg, tests: "^TestOwnRulesKilled$", limit: 20 * time.Minute},
 
 		{name: "git/commits", pkg: pkg, tests: "^TestGitBesideCommits$", limit: 30 * time.Minute},
