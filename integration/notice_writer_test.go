@@ -111,7 +111,8 @@ func TestNoticeBeforeDeadline(t *testing.T) {
 	for i := range 40 {
 		check(t, os.WriteFile(v.at(fmt.Sprintf("f%02d", i)), noise(1<<20, fmt.Sprint(i)), 0o644))
 	}
-	umount := command{args: []string{env.bin, "umount", v.mnt, "--deadline", "5m"}, env: v.userEnv()}.prepare(t.Context())
+	umount := command{args: []string{env.bin, "umount", v.mnt, "--deadline", "5m"}, env: v.userEnv()}.prepare(
+		t.Context())
 	check(t, umount.Start())
 	time.Sleep(time.Until(until))
 	has := strings.Fields(must(t, s.Repo, "git", "ls-tree", "--name-only", "main"))

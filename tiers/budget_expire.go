@@ -1,12 +1,16 @@
 package tiers
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
 
 // expireGrace is how long a volume goes on in short rounds after the time at which its machine should have been gone.
 const expireGrace = time.Minute
+
+// errExpired ends a backup that did not end before the machine was to go away.
+var errExpired = errors.New("the time at which the machine goes away has come")
 
 // Expire says that the machine goes away at that time; the zero time says that it does not after all. From now on a
 // backup begins as soon as something is at risk, critical files first, and writers are slowed so that what they leave
@@ -45,8 +49,8 @@ func (b *budget) ends(now time.Time) (expires, deadline time.Time) {
 	return b.expires, deadline
 }
 
-// leavePause is for how long no round begins after the backup before an unmount: the one after the unmount would have to
-// wait for it. An unmount that fails because the mount is in use does so at once.
+// leavePause is for how long no round begins after the backup before an unmount: the one after the unmount would have
+// to wait for it. An unmount that fails because the mount is in use does so at once.
 const leavePause = 3 * time.Second
 
 // leaves notes that an unmount follows now.

@@ -2,7 +2,6 @@ package tiers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -113,9 +112,6 @@ func (r *budgetRound) stop() {
 		<-r.ended
 	}
 }
-
-// errExpired ends a backup that did not end before the machine was to go away.
-var errExpired = errors.New("the time at which the machine goes away has come")
 
 // beginRound begins a backup. It ends when the machine goes away, unless expires is zero; a time that has passed ends
 // nothing. With alone it does not wait for the remote.

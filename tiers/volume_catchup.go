@@ -26,12 +26,12 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	restoring := v.state.Restore != ""
 	// What this machine has and no commit has must not be lost: only a warm that is in step moves on with the branch.
 	inStep := fresh || restoring || v.rootClean()
-	var known *cold.CommitInfo // the newest commit of EmberFS that was here before the fetch
+	var before cold.Snapshot // what was here before the fetch
 	var err error
 	if v.cold.HasRemote() {
 		here, herr := v.cold.Newest(ctx)
-		if herr == nil && !fresh {
-			known, _ = v.lastSession(ctx, here)
+		if herr == nil {
+			before = here
 		}
 		local := !fresh || here != nil || herr != nil
 		if inStep, err = v.fetch(ctx, local, inStep); err != nil {
@@ -42,7 +42,7 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read branch %s: %w", v.cfg.Branch, err)
 	}
-	if err := v.lookBack(ctx, head, known, !fresh); err != nil {
+	if err := v.lookBack(ctx, head, before, !fresh); err != nil {
 		return err
 	}
 	if head == nil {

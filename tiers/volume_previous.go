@@ -22,10 +22,10 @@ func (e *IncompleteError) Error() string {
 const lookBackMost = 256
 
 // lookBack finds out how the session before this one ended, by the newest commit, which is nil where there is none, and
-// by what this machine has of the volume, if local is true; known is what lastSession returned before the fetch. It is
-// an error where that is wanted to be complete and is not.
-func (v *Volume) lookBack(ctx context.Context, head cold.Snapshot, known *cold.CommitInfo, local bool) error {
-	p := v.judge(ctx, head, known, local)
+// by what this machine has of the volume, if local is true; before is the newest commit before the fetch, nil where
+// there was none. It is an error where that is wanted to be complete and is not.
+func (v *Volume) lookBack(ctx context.Context, head, before cold.Snapshot, local bool) error {
+	p := v.judge(ctx, head, before, local)
 	if p.Missing == nil {
 		p.Missing = []string{}
 	}
@@ -48,16 +48,19 @@ func (v *Volume) lookBack(ctx context.Context, head cold.Snapshot, known *cold.C
 	return nil
 }
 
-func (v *Volume) judge(ctx context.Context, head cold.Snapshot, known *cold.CommitInfo, local bool) Previous {
+func (v *Volume) judge(ctx context.Context, head, before cold.Snapshot, local bool) Previous {
 	last, stock := v.lastSession(ctx, head)
 	p := Previous{State: PreviousUnknown}
 	ours := local
 	if last != nil {
 		made := last.Made
 		p.Machine, p.Commit, p.LastSign = last.Machine, last.ID.String(), &made
+		ours = local && last.Machine == v.state.Machine && (!v.cold.HasRemote() || v.state.Head == p.Commit)
 		// A machine whose disk was copied has this one's id, but its commits were not here.
-		ours = local && last.Machine == v.state.Machine && (!v.cold.HasRemote() || v.state.Head == p.Commit ||
-			known != nil && known.ID == last.ID)
+		if local && !ours && last.Machine == v.state.Machine {
+			known, _ := v.lastSession(ctx, before)
+			ours = known != nil && known.ID == last.ID
+		}
 		v.sessionOpen.Store(ours && last.Clean == cold.CleanNo)
 	}
 	switch {
