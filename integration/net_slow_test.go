@@ -13,6 +13,7 @@ import (
 // TestNetSlowLink: a push that takes longer than a link may be silent, but goes on all the time, comes to its
 // end.
 func TestNetSlowLink(t *testing.T) {
+	t.Parallel()
 	eachTransport(t, 4*time.Minute, both(), func(t *testing.T, s *gitserver.Server) {
 		const size, rate = 9 << 20, 250 << 10 // it takes 37 s; a link may be silent for 30
 		link := gitserver.NewLink(t, s.Addr(), 1)

@@ -19,6 +19,7 @@ import (
 // and a writer that goes on. All critical files are on the remote in the end, and the receipt is true of what the next
 // machine gets.
 func TestNoticeUnderFastWriter(t *testing.T) {
+	t.Parallel()
 	deadline(t, 3*time.Minute)
 	s := gitserver.HTTP(t, serverDir(t), gitserver.HTTPOptions{BodyLimit: "0"})
 	link := gitserver.NewLink(t, s.Addr(), 1)
@@ -95,6 +96,7 @@ func TestNoticeUnderFastWriter(t *testing.T) {
 // TestNoticeBeforeDeadline unmounts a machine with more unsaved than fits into the time of its notice, with a deadline
 // that is later: what can be saved before the machine goes away is on the remote by then.
 func TestNoticeBeforeDeadline(t *testing.T) {
+	t.Parallel()
 	deadline(t, 3*time.Minute)
 	s := gitserver.HTTP(t, serverDir(t), gitserver.HTTPOptions{BodyLimit: "0"})
 	link := gitserver.NewLink(t, s.Addr(), 1)

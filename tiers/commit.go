@@ -62,6 +62,8 @@ func (v *Volume) commitPart(ctx context.Context, rc *Receipt, p *part) (err erro
 			v.book.rewalk.Store(true)
 		}
 	}()
+	flush := c.beginFlush()
+	defer flush.wait()
 	root, err := c.all()
 	if err != nil {
 		return err
@@ -72,7 +74,7 @@ func (v *Volume) commitPart(ctx context.Context, rc *Receipt, p *part) (err erro
 
 	// Publish. After a power cut the next commit takes what warm holds. So warm must not be behind a commit that was
 	// reported, or the next one would take that back.
-	if err := v.publish(ctx, c, root, rc, v.flushWarm); err != nil {
+	if err := v.publish(ctx, c, root, rc, flush.end); err != nil {
 		return err
 	}
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,7 @@ type capture struct {
 	regained riskCount    // what earlier commits left out and this one has, which stands
 	short    bool         // the commit stands, and left something out for lack of time
 	rewalk   bool         // clean directories are walked too: what is ignored may have changed
+	later    atomic.Bool  // of some file it has what was written after the boundary
 	begun    time.Time    // when the boundary was drawn
 	expected int64        // how many changed names were counted until then
 

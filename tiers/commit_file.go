@@ -67,6 +67,7 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 	from := &boundaryContent{preserved: p, fd: fd}
 	untracked := c.v.untrackedNow(n, fd)
 	if untracked {
+		c.later.Store(true)
 		base = cold.Base{ID: base.ID}
 		var copied *frozen
 		if copied, err = c.v.freeze(ctx, from); err == nil {

@@ -148,12 +148,47 @@ func (v *Volume) describeCommit(rc *Receipt) {
 }
 
 // flushWarm makes everything in warm durable, and the table of what is held back.
-func (v *Volume) flushWarm() error {
-	err := unix.Syncfs(v.warmRead())
-	if err != nil {
-		err = fmt.Errorf("make warm durable: %w", err)
+func (v *Volume) flushWarm() error { return v.flushed(v.syncWarm()) }
+
+func (v *Volume) syncWarm() error {
+	if err := unix.Syncfs(v.warmRead()); err != nil {
+		return fmt.Errorf("make warm durable: %w", err)
 	}
+	return nil
+}
+
+// flushed ends a flush of warm that came to err.
+func (v *Volume) flushed(err error) error {
 	err = errors.Join(err, v.held.Sync())
 	v.points.setError("flush", err)
 	return err
+}
+
+// earlyFlush makes warm durable as it is at the boundary of a commit, beside the capture.
+type earlyFlush struct {
+	c     *capture
+	ended chan struct{}
+	err   error // once ended is closed
+}
+
+func (c *capture) beginFlush() *earlyFlush {
+	f := &earlyFlush{c: c, ended: make(chan struct{})}
+	go func() {
+		defer close(f.ended)
+		f.err = c.v.syncWarm()
+	}()
+	return f
+}
+
+// wait returns when the flush is over.
+func (f *earlyFlush) wait() { <-f.ended }
+
+// end returns when everything that was captured is durable in warm.
+func (f *earlyFlush) end() error {
+	f.wait()
+	err := f.err
+	if f.c.later.Load() {
+		err = f.c.v.syncWarm()
+	}
+	return f.c.v.flushed(err)
 }
