@@ -81,8 +81,8 @@ func printTold(out io.Writer, told []string) {
 	}
 }
 
-// prepare refuses what can be refused before anything is made, and completes the config. It says whether a dead mount has
-// to be taken away first; the place is looked at then.
+// prepare refuses what can be refused before anything is made, and completes the config. It says whether a dead mount
+// has to be taken away first; the place is looked at then.
 func prepare(c *config, target string) (dead bool, err error) {
 	table, err := fs.Mounts()
 	if err != nil {
