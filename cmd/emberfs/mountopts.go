@@ -89,6 +89,7 @@ func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 	for _, list := range lists {
 		items = append(items, splitOptions(list)...)
 	}
+	items = joinBudgets(items)
 	out.remount = slices.Contains(items, "remount")
 	add := func(flag string) {
 		if !slices.Contains(out.flags, flag) {
@@ -184,6 +185,24 @@ func splitOptions(list string) []string {
 	}
 	flush()
 	return items
+}
+
+// joinBudgets puts together the two parts of a budget such as max_at_risk=60s,100MB, which the comma had separated.
+func joinBudgets(items []string) []string {
+	var out []string
+	for _, item := range items {
+		if len(out) > 0 && !strings.Contains(item, "=") {
+			key, value, _ := strings.Cut(out[len(out)-1], "=")
+			if s, ok := findSetting(normalKey(key)); ok && s.kind == kindBudget && !strings.Contains(value, ",") {
+				if b, err := parseBudget(item); err == nil && !b.IsZero() {
+					out[len(out)-1] += "," + item
+					continue
+				}
+			}
+		}
+		out = append(out, item)
+	}
+	return out
 }
 
 func exampleValue(s setting) string {

@@ -26,6 +26,9 @@ func TestMountOptions(t *testing.T) {
 			"nonempty": "true"}, nil},
 		{"branch=a,branch=b", map[string]string{"branch": "b"}, nil},
 		{`state=/a\,b,user_name="x,y"`, map[string]string{"state": "/a,b", "user_name": "x,y"}, nil},
+		{"max_at_risk=60s,100MB,ro", map[string]string{"max_at_risk": "60s,100MB"}, []string{"ro"}},
+		{"max_at_risk=60s,nofail,risk_warn=1GB,5m", map[string]string{"max_at_risk": "60s", "risk_warn": "1GB,5m"},
+			nil},
 		{"default_permissions,context=system_u:object_r:x:s0", nil,
 			[]string{"context=system_u:object_r:x:s0", "default_permissions"}},
 	} {
