@@ -238,7 +238,11 @@ func (m *machine) run(args ...string) {
 		"--keep-unit", "--link-journal=no", "--private-network", "--bind=/dev/fuse", "--bind=/dev/autofs",
 		"--bind=" + m.dir + "/srv:/srv", "--bind=" + m.dir + "/data:/data",
 		"--bind=" + m.dir + "/data/lib:/var/lib/emberfs", "--"}, args...)
-	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", enter + `exec "$@"`, "sh"}, nspawn...)...)
+	// The container's mount namespace is a copy, in which the volumes of tests that run beside this one would be in use.
+	drop := `awk -v base="$0/" -v own="$1/" 'index($2, base) == 1 && index($2 "/", own) != 1 { print $2 }' \
+		/proc/self/mounts | sort -r | while read -r at; do umount -l "$(printf %b "$at")"; done; shift; `
+	cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c",
+		enter + drop + `exec "$@"`, env.base, m.dir}, nspawn...)...)
 	cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
 	cmd.Stdout, cmd.Stderr = console, console
 	if err := cmd.Run(); err != nil {

@@ -72,6 +72,7 @@ type daemon struct {
 
 	ending context.Context // cancelled when the deadline of the final backup has passed
 	due    atomic.Int64    // UnixNano of that deadline, the earliest of those that were set; 0: there is none
+	asked  atomic.Int64    // UnixNano of the deadline of the unmount under way; 0: there is none
 	cut    context.CancelCauseFunc
 	gone   chan struct{} // closed when the kernel has gone away
 	giveUp chan struct{} // closed when the kernel does not go away and waiting makes no sense
@@ -182,12 +183,17 @@ func (d *daemon) stop(sig os.Signal) {
 	d.wg.Go(d.leave)
 }
 
-// leave backs up, unmounts and makes sure that the kernel goes away.
+// leave unmounts and makes sure that the kernel goes away. What programs may still change is backed up before that too.
 func (d *daemon) leave() {
 	stopTicking := d.extendTimeout()
 	defer stopTicking()
-	d.backup(d.ending)
 	err := d.mount.Unmount(false)
+	if err != nil && !isGone(err) || !d.goneSoon() {
+		d.backup(d.ending)
+	}
+	if errors.Is(err, unix.EBUSY) {
+		err = d.mount.Unmount(false)
+	}
 	if errors.Is(err, unix.EBUSY) {
 		d.log.Warn("the mount is in use: detaching it, its users may finish")
 		err = d.mount.Unmount(true)
@@ -196,6 +202,17 @@ func (d *daemon) leave() {
 		d.log.WithError(err).Error("cannot unmount")
 	}
 	d.awaitGone(d.grace)
+}
+
+// goneSoon waits a moment for the kernel to go away, as it does after an unmount that leaves no other mount of the
+// volume, and says whether it has.
+func (d *daemon) goneSoon() bool {
+	select {
+	case <-d.gone:
+		return true
+	case <-time.After(detachedSoon):
+		return false
+	}
 }
 
 // awaitGone waits for the kernel to go away, for at most grace or until the deadline, and then cuts the connection.
@@ -246,7 +263,8 @@ func (l limited) Deadline() (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// backup takes a backup before the unmount, so that the one after it is quick, and keeps the receipt.
+// backup takes a backup of a volume that programs may still change, so that the one after that is quick, and keeps the
+// receipt.
 func (d *daemon) backup(ctx context.Context) {
 	r, err := d.syncWithin(ctx, tiers.ReasonLeaving)
 	if err != nil {
@@ -297,6 +315,9 @@ func (d *daemon) finish() *tiers.Receipt {
 	defer stopTicking()
 	if d.config.Deadline > 0 {
 		d.limit(d.config.Deadline)
+	}
+	if left := time.Until(time.Unix(0, d.asked.Load())); left > 0 {
+		d.limit(left)
 	}
 	select {
 	case <-d.gone: // nobody uses the mount any more

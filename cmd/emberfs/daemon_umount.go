@@ -63,6 +63,7 @@ func (d *daemon) stays(ctx context.Context, limit time.Duration, places []string
 	prior := d.mu.prior
 	d.mu.prior = nil // it does not belong to the final backup
 	d.mu.Unlock()
+	d.asked.Store(0)
 	work, cancel := context.WithTimeoutCause(ctx, limit, errDeadline)
 	defer cancel()
 	r, err := d.syncWithin(work, tiers.ReasonLeaving)
@@ -91,32 +92,52 @@ func (d *daemon) limitOf(in umountRequest) time.Duration {
 	return defaultDeadline
 }
 
+// detach unmounts. What nobody can change any more needs one backup only, which says that the session has ended, so the
+// unmount comes first. A mount that stays in use is backed up as it is.
 func (d *daemon) detach(in umountRequest) error {
 	select {
 	case <-d.gone:
 		return nil
 	default:
 	}
-	limit := d.limitOf(in)
+	start, limit := time.Now(), d.limitOf(in)
+	if limit > 0 {
+		d.asked.Store(start.Add(limit).UnixNano())
+	}
+	err := d.mount.Unmount(in.Lazy)
+	if err == nil || isGone(err) {
+		if in.Lazy {
+			d.detached(limit)
+		}
+		return nil
+	}
+	d.asked.Store(0)
+	if !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("unmount: %w", err)
+	}
 	work, cancel := context.Background(), context.CancelFunc(func() {})
-	start := time.Now()
 	if limit > 0 {
 		work, cancel = context.WithTimeoutCause(work, limit, errDeadline)
 	}
 	defer cancel()
-	d.backup(work)
-	switch err := d.mount.Unmount(in.Lazy); {
-	case errors.Is(err, unix.EBUSY):
-		d.mu.Lock()
-		d.mu.prior = nil // it belonged to this attempt, which has failed
-		d.mu.Unlock()
-		return errBusy
-	case err != nil && !isGone(err):
-		return fmt.Errorf("unmount: %w", err)
+	if _, err := d.syncWithin(work, tiers.ReasonLeaving); err != nil {
+		d.log.WithError(err).Warn("the mount is in use, and the backup of it as it is failed")
 	}
-	if in.Lazy && limit > 0 {
-		d.limit(limit - time.Since(start))
+	return errBusy
+}
+
+// detached backs up a volume that was detached from its place and that programs may still use, and cuts them off when
+// the time is over.
+func (d *daemon) detached(limit time.Duration) {
+	if d.goneSoon() {
+		return
+	}
+	if limit > 0 {
+		d.limit(time.Until(time.Unix(0, d.asked.Load())))
 		d.wg.Go(func() { d.awaitGone(limit) })
 	}
-	return nil
+	d.backup(d.ending)
 }
+
+// detachedSoon is how long the kernel may take to release a file system that nobody uses.
+const detachedSoon = 200 * time.Millisecond
