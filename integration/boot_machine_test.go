@@ -238,9 +238,10 @@ func (m *machine) run(args ...string) {
 		"--keep-unit", "--link-journal=no", "--private-network", "--bind=/dev/fuse", "--bind=/dev/autofs",
 		"--bind=" + m.dir + "/srv:/srv", "--bind=" + m.dir + "/data:/data",
 		"--bind=" + m.dir + "/data/lib:/var/lib/emberfs", "--"}, args...)
-	// The container's mount namespace is a copy, in which the volumes of tests that run beside this one would be in use.
+	// The container's mount namespace is a copy, which would keep the volumes of other tests in use.
 	drop := `awk -v base="$0/" -v own="$1/" 'index($2, base) == 1 && index($2 "/", own) != 1 { print $2 }' \
-		/proc/self/mounts | sort -r | while read -r at; do umount -l "$(printf %b "$at")"; done; shift; `
+		/proc/self/mounts | sort -r |
+		while read -r at; do umount -l "$(printf %b "$at")"; done; shift; `
 	cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c",
 		enter + drop + `exec "$@"`, env.base, m.dir}, nspawn...)...)
 	cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
