@@ -19,14 +19,14 @@ func umountCommand(w world) *cobra.Command {
 	var lazy bool
 	cmd := &cobra.Command{
 		Use:   "umount MOUNTPOINT",
-		Short: "Take the final backup, unmount and print the receipt",
-		Long: `This command commits what changed, unmounts the volume, commits what came late, pushes, and
-prints the receipt. It exits 0 only if the receipt says COMPLETE, and 3 where something is missing: the
-state directory keeps that for the next mount. A volume with much to back up may need a longer --deadline,
-or emberfs-sync(8) before.
+		Short: "Unmount, take the final backup and print the receipt",
+		Long: `This command unmounts the volume, commits what changed, pushes, and prints the receipt. It exits 0
+only if the receipt says COMPLETE, and 3 where something is missing: the state directory keeps that for
+the next mount. A volume with much to back up may need a longer --deadline, or emberfs-sync(8) before.
 
-A mount that is in use stays as it is, and the command exits 1, unless --lazy is given. The command also takes
-away the dead mount of a daemon that was killed. A state directory may stand for MOUNTPOINT.`,
+A mount that is in use is backed up and stays as it is, and the command exits 1, unless --lazy is given:
+then its users may finish. The command also takes away the dead mount of a daemon that was killed. A state
+directory may stand for MOUNTPOINT.`,
 		Example: `  emberfs umount /mnt/work
   emberfs umount /mnt/work --deadline 10m`,
 		Args: argsBetween(1, 1, "MOUNTPOINT"),
